@@ -37,10 +37,13 @@ from tests.support import processes
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
-# However fast the machine is, a job is shared from its start, and lasts long enough to be disturbed.
+# However fast the machine is, a job is shared from its start, and lasts long enough to be disturbed. A worker for which
+# there is a file `freeze.PID` stops in the middle of a transaction.
 SLOW = """
-import time
+import os, pathlib, signal, time
 from app.services.jobs.segment import passes, sharing
+from app.storage.queue import attempts, shares
+from app.storage.sessions import writing
 
 evaluate = passes.SegmentPass.bucket
 
@@ -48,7 +51,19 @@ def bucket(self, *arguments):
     time.sleep(0.2)
     return evaluate(self, *arguments)
 
+settle = shares.settle_share
+
+async def settle_share(session, *arguments):
+    await settle(session, *arguments)
+    try:
+        pathlib.Path(f"freeze.{os.getpid()}").unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
+
 passes.SegmentPass.bucket = bucket
+shares.settle_share = attempts.settle_share = settle_share
+writing.ABANDONED_SECONDS = 5.0
 sharing.ALONE_SECONDS = sharing.WORTH_SECONDS = 0.0
 """
 
@@ -75,6 +90,10 @@ async def shared_job(database: Database) -> tuple[str, set[int]]:
         await until_final(database, job.id)
 
 
+def not_frozen(folder: Path) -> list[Path]:
+    return list(folder.glob("freeze.*"))
+
+
 async def holder(database: Database, job_id: str) -> int:
     async with database.session() as session:
         owner = (await segment_jobs.get_many(session, SCOPE, [job_id]))[job_id].lease_owner
@@ -95,10 +114,12 @@ async def test_a_job_of_two_workers_survives_either(database_url: str, tmp_path:
         with ExitStack() as stack:
             workers = [stack.enter_context(worker_process(database_url, tmp_path, SLOW)) for _ in range(2)]
 
-            async def disturbed(victim: Callable[[int], processes.Command], number: int) -> None:
+            async def disturbed(
+                victim: Callable[[int], processes.Command], act: Callable[[processes.Command], None]
+            ) -> None:
                 job_id, helped = await shared_job(database)
                 process = victim(await holder(database, job_id))
-                process.send_signal(number)
+                act(process)
                 job = await until_final(database, job_id)
                 assert (job.status, job.profiles_read) == ("SUCCEEDED", 23_570), job.errors
                 attempts.append(job.attempts)
@@ -107,12 +128,13 @@ async def test_a_job_of_two_workers_survives_either(database_url: str, tmp_path:
                 files[job_id] = {row.bucket: row.file for row in rows}
                 assert sorted(files[job_id]) == list(range(16))
                 assert helped <= by_helpers(rows)
-                if number == signal.SIGSTOP:
-                    process.send_signal(signal.SIGCONT)
-                else:
+                assert not_frozen(tmp_path) == [], "it did not stop in its transaction"
+                if act is kill:
                     process.wait()
                     workers.remove(process)
                     workers.append(stack.enter_context(worker_process(database_url, tmp_path, SLOW)))
+                else:
+                    process.send_signal(signal.SIGCONT)
 
             def helper_of(pid: int) -> processes.Command:
                 return next(worker for worker in workers if worker.pid != pid)
@@ -120,13 +142,22 @@ async def test_a_job_of_two_workers_survives_either(database_url: str, tmp_path:
             def holder_of(pid: int) -> processes.Command:
                 return next(worker for worker in workers if worker.pid == pid)
 
-            await disturbed(helper_of, signal.SIGSTOP)
-            await disturbed(helper_of, signal.SIGKILL)
-            await disturbed(holder_of, signal.SIGSTOP)
-            await disturbed(holder_of, signal.SIGKILL)
+            def freeze(process: processes.Command) -> None:
+                process.send_signal(signal.SIGSTOP)
+
+            def freeze_in_transaction(process: processes.Command) -> None:
+                (tmp_path / f"freeze.{process.pid}").touch()
+
+            def kill(process: processes.Command) -> None:
+                process.send_signal(signal.SIGKILL)
+
+            for act in (freeze, freeze_in_transaction, kill):
+                await disturbed(helper_of, act)
+            for act in (freeze, freeze_in_transaction, kill):
+                await disturbed(holder_of, act)
         for job_id, recorded in files.items():
             assert {row.bucket: row.file for row in await buckets_of(database, job_id)} == recorded, "woke too late"
-        assert attempts == [1, 1, 2, 2]
+        assert attempts == [1, 1, 1, 2, 2, 2]
         assert len(results[0]) == len(expressions())
         assert sum(count for count, *_ in results[0].values()) > 0
         assert all(result == results[0] for result in results)

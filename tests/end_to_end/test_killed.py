@@ -30,7 +30,7 @@ from tests.support import processes
 ROOT = Path(__file__).parents[2]
 PURCHASES = ROOT / "tests" / "data" / "cdnow_purchases.csv"
 SCOPE = Scope("default", "prod", "test")
-PATIENCE = 60
+PATIENCE = 180
 
 
 def expressions() -> list[str]:

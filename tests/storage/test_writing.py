@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import bindparam, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from app.scope import Tenant
 from app.storage.columns import columns, table
-from app.storage.database import Database
+from app.storage.database import Database, is_unavailable
+from app.storage.sessions import writing
 from app.storage.sessions.reading import Prepared, read
 from app.storage.sessions.writing import WriteSession, insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow, LifecycleState
@@ -265,3 +266,27 @@ async def test_a_lock_that_is_not_had_gives_no_broken_connection_on(database_url
     assert await stored(database) == ["a"]
     await database.dispose()
     await other.dispose()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_transaction_of_a_frozen_process_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its locks are released, it writes nothing, and it learns that it was away when it wakes."""
+    monkeypatch.setattr(writing, "ABANDONED_SECONDS", 0.2)
+    tenant, begun, woken = Tenant("o", "s"), asyncio.Event(), asyncio.Event()
+
+    async def write_frozen() -> None:
+        async with database.write(tenant) as session:
+            await insert_rows(session, policy("frozen"))
+            begun.set()
+            await woken.wait()
+
+    frozen = asyncio.create_task(write_frozen())
+    await begun.wait()
+    monkeypatch.setattr(writing, "ABANDONED_SECONDS", 60.0)
+    async with database.write(tenant) as session:
+        await insert_rows(session, policy("other"))
+    woken.set()
+    with pytest.raises(OperationalError) as away:
+        await frozen
+    assert is_unavailable(away.value)
+    assert await stored(database) == ["other"]

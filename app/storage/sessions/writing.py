@@ -22,6 +22,12 @@ _UPDATED, _NEW = "updated_id", "new_"
 """Parameters of updates; those named as columns belong to SQLAlchemy."""
 CHANNEL: Final = "segmentation"
 """PostgreSQL's notification channel."""
+ABANDONED_SECONDS = 15.0
+"""How long PostgreSQL waits for the next statement of a transaction before it rolls it back and ends its connection.
+
+A process that is frozen in a transaction (sleep, a paused container, a lost host) would otherwise keep its locks, and
+others would wait for it: rows under a lock are skipped by claims, however long ago their lease has expired.
+"""
 
 
 class _Begun:
@@ -75,7 +81,10 @@ class WriteSession(ReadSession):
             return
         # SQLAlchemy's session joins this transaction when it is used, and its adapter ends it.
         self._adapter._transaction = _Begun(self._driver)
-        await self._run("BEGIN" if lock is None else f"BEGIN; SELECT pg_advisory_xact_lock({lock:d})")
+        limit = f"SET LOCAL idle_in_transaction_session_timeout = {ABANDONED_SECONDS * 1000:.0f}"
+        await self._run(
+            "; ".join(["BEGIN", limit, *([] if lock is None else [f"SELECT pg_advisory_xact_lock({lock:d})"])])
+        )
 
     async def commit(self) -> None:
         """Commits, and sends the notifications in the same round trip."""
