@@ -62,6 +62,21 @@ UPLOADS = Tenant("default", "uploads")
 """A sandbox whose data no definition of the world looks at."""
 STOP_SECONDS = 10.0
 WORKERS = 2
+STALLING = """
+import os, pathlib, signal
+from app.storage.sessions import writing
+
+commit = writing.WriteSession.commit
+
+async def stall_and_commit(self):
+    if pathlib.Path(f"stall.{os.getpid()}").exists():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    await commit(self)
+
+writing.WriteSession.commit = stall_and_commit
+writing.ABANDONED_SECONDS = 3.0
+"""
+"""Makes a worker for which there is a file `stall.PID` stop within its next transaction."""
 
 Result = dict[str, Any]
 """By name of the definition what became of it: counts, and by bucket who is in, who came and who went."""
@@ -111,7 +126,9 @@ class World:
 
     def start_worker(self) -> processes.Command:
         with (self.folder / "workers.log").open("ab") as log:
-            process = processes.start(["worker"], self.folder, self.environment(), stdout=log, stderr=log)
+            process = processes.start(
+                ["worker"], self.folder, self.environment(), stdout=log, stderr=log, first=STALLING
+            )
         self.workers.append(process)
         return process
 
@@ -306,6 +323,17 @@ async def freeze(made: World, choice: random.Random) -> str:
     return f"frozen for {seconds:.1f} s"
 
 
+async def stall(made: World, choice: random.Random) -> str:
+    """Frozen in the middle of its next transaction, for less or more time than PostgreSQL lets it keep its locks."""
+    process, seconds = await made.victim(choice), choice.uniform(0.5, 8.0)
+    order = made.folder / f"stall.{process.pid}"
+    await asyncio.to_thread(order.touch)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(order.unlink)
+    process.send_signal(signal.SIGCONT)
+    return f"frozen in a transaction for up to {seconds:.1f} s"
+
+
 async def terminate(made: World, choice: random.Random) -> str:
     process = await made.victim(choice)
     made.replace(process)
@@ -358,8 +386,8 @@ async def lock(made: World, choice: random.Random) -> str:
 
 
 DISTURBANCES: dict[str, tuple[Disturb, ...]] = {
-    "sqlite": (kill, freeze, terminate, lock),
-    "postgresql": (kill, freeze, terminate, cut, away),
+    "sqlite": (kill, freeze, stall, terminate, lock),
+    "postgresql": (kill, freeze, stall, terminate, cut, away),
 }
 
 
