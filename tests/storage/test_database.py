@@ -1,10 +1,12 @@
 """Databases: what a session sees, what it may do, and how tables come to be."""
 
 import asyncio
+import socket
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,9 +17,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 import app.storage.tables  # noqa: F401
 from app.errors import DatabaseAway, InvalidDatabaseUrl, MigrationRefused
 from app.storage.columns import Row, columns
-from app.storage.database import Database, is_unavailable
+from app.storage.database import Database, connect_postgresql, is_unavailable
 from app.storage.migrate import NEWEST
 from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetKind, DatasetRow
+from tests.support.cuttable import CuttableServer
 from tests.support.databases import count_statements
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -254,3 +257,17 @@ async def test_a_database_that_is_away_is_told_from_a_mistake(database: Database
 async def _add(database: Database, id: str) -> None:
     async with database.write() as session:
         session.add(dataset(id))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_connection_to_a_host_that_vanished_ends(database_url: str) -> None:
+    """As far as one machine can show: the kernel is told to look for the other end, and when to give up."""
+    async with CuttableServer.open(database_url) as server:
+        connection = await connect_postgresql(server.url(urlsplit(database_url).path.lstrip("/")))
+        used = connection._transport.get_extra_info("socket")
+        assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
+        known = {name: value for name, value in wanted.items() if hasattr(socket, name)}
+        set_ = {name: used.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in known}
+        await connection.close()
+    assert set_ == known
