@@ -16,8 +16,8 @@ from app.engine.store.layout import slot_of
 
 LEVEL = 0.95
 READ_IN_FULL = 1_000_000
-"""A sandbox with fewer people is read completely; larger ones read this many, until 5% of all people is more."""
-SAMPLED_PART = 0.05
+"""A sandbox with fewer people is read completely; larger ones read this many, until one in `SAMPLED_ONE_IN` is more."""
+SAMPLED_ONE_IN = 20
 
 _Z = 1.959963984540054
 _EXACT_UP_TO = 50
@@ -41,7 +41,18 @@ def sample_size(total: int) -> int:
     >>> [sample_size(n) for n in (999_999, 1_000_000, 20_000_000, 30_000_000)]
     [999999, 1000000, 1000000, 1500000]
     """
-    return min(total, max(READ_IN_FULL, math.ceil(total * SAMPLED_PART)))
+    return min(total, max(READ_IN_FULL, math.ceil(total / SAMPLED_ONE_IN)))
+
+
+def limit_of_sample(first: int, read: int, total: int) -> int:
+    """The proportional part of a limit for a sample of `read` of all people, rounded up.
+
+    Exactly: 300 * (112 / 400) is a little more than 84 in binary.
+
+    >>> [limit_of_sample(300, 112, 400), limit_of_sample(300, 113, 400), limit_of_sample(300, 0, 0)]
+    [84, 85, 300]
+    """
+    return first if read >= total else -(-first * read // total)
 
 
 def draw(seed: str, people: Mapping[int, int]) -> list[int]:

@@ -1,7 +1,6 @@
 """Executes a preview: reads a sample bucket by bucket and updates the figures after each."""
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from app.engine.members.regraph import MembershipSource, together
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
-from app.engine.run.sampling import draw, in_whole_slots
+from app.engine.run.sampling import draw, in_whole_slots, limit_of_sample
 from app.engine.store.lake import Lake
 from app.errors import Diagnostic, ErrorCode, Refusal
 from app.pql.check.checker import check_value
@@ -278,8 +277,8 @@ def _first_written(
     standing = state.heads.standing(files, plan, state.segments.entries, graph)
     scan = Scan(snapshot, plan, state.pins.now, stored, standing, files.lake.lake.budget, [id], tolerant=True)
     profiles = sum(row.profiles for row in rows.values())
-    part = min(1.0, profiles / max(snapshot.total_profiles, 1))
-    limit = Limit(_VALUE, math.ceil(attempt.job.kept["first"] * part), attempt.job.kept["descending"])
+    kept = attempt.job.kept
+    limit = Limit(_VALUE, limit_of_sample(kept["first"], profiles, snapshot.total_profiles), kept["descending"])
     first, failed = first_of(
         scan, {id: limit}, sorted(rows), threads=state.progress.threads, stopped=attempt.interrupted
     )
