@@ -5,7 +5,7 @@ from playwright.async_api import Browser, Page, expect
 
 from app.api.global_ids import global_id
 from tests.end_to_end.conftest import RunningServer
-from tests.end_to_end.test_workplace import wait_for_job, watched
+from tests.end_to_end.test_workplace import replace, wait_for_job, watched
 from tests.support.browser import workplace
 from tests.support.client import Gateway
 
@@ -159,7 +159,8 @@ async def test_the_longest_and_oddest_names_fit_a_window_of_320_pixels(
     running_server: RunningServer, browser: Browser
 ) -> None:
     url, gateway = running_server.url, Gateway(running_server.url, "edges-names")
-    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.csv", PEOPLE, "CSV")
+    people = PEOPLE.replace(b"first name", b"k" * 150)
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.csv", people, "CSV")
     gateway.upload(gateway.create_dataset("visits", "EVENT", "customer", "at"), "v.ndjson", VISIT, "NDJSON")
     audiences = [
         gateway.define(name, f'customer != "{index}" and xEvent.count() = 1') for index, name in enumerate(LONGEST)
@@ -174,9 +175,15 @@ async def test_the_longest_and_oddest_names_fit_a_window_of_320_pixels(
                 assert await inner_overflow(seen.page) == 0, view
             assert name in await seen.page.title()
         await expect(seen.page.locator(".head .about")).to_contain_text("1 person, counted")
+        await seen.go(f"{url}/audiences/new")
+        await replace(seen.page, 'customer != "0" and xEvent.count() = 1')
+        await expect(seen.page.get_by_label("Problems")).to_contain_text(f"equivalent to '{LONGEST[0]}'")
+        assert await inner_overflow(seen.page) == 0
         await seen.go(f"{url}/people/customer:001")
         await settled(seen.page)
         assert await inner_overflow(seen.page) == 0
+        values = await seen.page.locator(".facts dd").evaluate_all("all => all.map(each => each.offsetWidth)")
+        assert min(values) >= 100
         await expect(seen.page.get_by_role("heading", name="1 event")).to_be_visible()
         await expect(seen.page.locator(".timeline .brief")).to_have_text("items: 1")
 
@@ -245,6 +252,8 @@ async def test_what_is_written_outlives_the_key_of_who_writes(running_server: Ru
         page, description = seen.page, seen.page.get_by_label("Description")
         await seen.go(f"{url}/audiences/{audience}/edit")
         await description.fill("mine")
+        # What is written has been checked before the server is lost.
+        await expect(page.get_by_role("button", name="Save", exact=True)).to_be_enabled()
         for address in ("**/graphql", "**/health/*"):
             await page.route(address, lambda route: route.abort("connectionrefused"))
         await page.get_by_role("button", name="Save", exact=True).click()

@@ -1,6 +1,6 @@
 // The frame of every view: navigation, tenant, theme, and what the connection is like.
 import { Link, Outlet, useNavigate, useRouterState } from '@tanstack/react-router';
-import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { type RefObject, useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { RouterProvider } from 'react-aria-components';
 import { useClient, useSubscription } from 'urql';
 
@@ -13,7 +13,7 @@ import { useData } from './api/hooks';
 import { ExportJobsUpdatedDocument, JobsUpdatedDocument, SegmentJobsUpdatedDocument, ViewerDocument, type JobStatus, type ViewerQuery } from './api/operations';
 import { useMay, usePermissions } from './api/permissions';
 import { problemOf } from './api/problem';
-import { ActionMenu, Button, Dialog, Field } from './ui/controls';
+import { ActionMenu, Button, Field, FormDialog } from './ui/controls';
 import { ago, useNow } from './ui/format';
 import { Icon, Logo, type IconName } from './ui/icons';
 import { isLive } from './ui/pieces';
@@ -33,6 +33,7 @@ export function Shell() {
   const navigate = useNavigate();
   const pathname = useRouterState({ select: (state) => state.location.pathname });
   const main = useRef<HTMLElement>(null);
+  useFocusOfView(main, pathname);
   useEffect(() => {
     setOpen(false);
     main.current?.scrollTo(0, 0);
@@ -55,6 +56,21 @@ export function Shell() {
       <Toasts />
     </RouterProvider>
   );
+}
+
+/** A new view is where the keyboard goes on, if the one before or the navigation had it. */
+function useFocusOfView(main: RefObject<HTMLElement | null>, pathname: string) {
+  const before = useRef<string>(undefined);
+  useEffect(() => {
+    const first = before.current === undefined || before.current === '/';
+    before.current = pathname;
+    if (first) return;
+    // A dialog that closes gives the focus back to the button that opened it, or to nothing if that is gone.
+    const timer = setTimeout(() => {
+      if (!main.current?.contains(document.activeElement)) main.current?.focus({ preventScroll: true });
+    }, 60);
+    return () => clearTimeout(timer);
+  }, [main, pathname]);
 }
 
 function Side({ open }: { open: boolean }) {
@@ -141,7 +157,6 @@ function IdentityDialog({ open, onClose }: { open: boolean; onClose: () => void 
   const client = useClient();
   const before = useData(ViewerDocument, {}).data?.viewer;
   const [identity, setIdentity] = useState(readIdentity);
-  const [problem, setProblem] = useState<string>();
   const field = (name: keyof typeof identity) => ({
     value: identity[name] ?? '',
     onChange: (value: string) => setIdentity({ ...identity, [name]: value.trim() || undefined }),
@@ -150,32 +165,24 @@ function IdentityDialog({ open, onClose }: { open: boolean; onClose: () => void 
   const apply = async () => {
     const previous = readIdentity();
     writeIdentity(identity);
-    setProblem(undefined);
     const { data, error } = await client.query(ViewerDocument, {}, { requestPolicy: 'network-only' }).toPromise();
     if (!before || (data && !seesTheSame(before, data.viewer))) return location.reload();
     if (error) {
       writeIdentity(previous);
-      return setProblem(problemOf(error));
+      throw new Error(problemOf(error));
     }
     reportAuthorized();
     socket.terminate();
     onClose();
   };
   return (
-    <Dialog title="Where you work" open={open} onClose={onClose}>
-      <div className="stack">
-        <p className="muted">Kept in this tab only.</p>
-        <Field label="Organisation" placeholder="default" {...field('organisation')} />
-        <Field label="Sandbox" placeholder="prod" {...field('sandbox')} />
-        <Field label="Token" hint="Sent as `authorization: Bearer …`, when the server asks who you are." type="password" {...field('token')} />
-        <Field label="API key" hint="Sent as `x-api-key`." type="password" {...field('apiKey')} />
-        {problem && <div className="note" role="alert">{problem}</div>}
-      </div>
-      <div className="foot">
-        <Button onPress={onClose}>Cancel</Button>
-        <Button kind="primary" onPress={apply}>Use these</Button>
-      </div>
-    </Dialog>
+    <FormDialog title="Where you work" open={open} onClose={onClose} verb="Use these" act={apply}>
+      <p className="muted">Kept in this tab only.</p>
+      <Field label="Organisation" placeholder="default" {...field('organisation')} />
+      <Field label="Sandbox" placeholder="prod" {...field('sandbox')} />
+      <Field label="Token" hint="Sent as `authorization: Bearer …`, when the server asks who you are." type="password" {...field('token')} />
+      <Field label="API key" hint="Sent as `x-api-key`." type="password" {...field('apiKey')} />
+    </FormDialog>
   );
 }
 

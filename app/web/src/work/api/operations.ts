@@ -827,12 +827,11 @@ export type FieldValuesQuery = { nodes?: Array<
    | null> };
 
 export type EditorChoicesQueryVariables = Exact<{
-  readAudiences?: boolean;
   readMergePolicies?: boolean;
 }>;
 
 
-export type EditorChoicesQuery = { mergePolicies?: { nodes: Array<{ id: string, mergePolicyId: string, name: string, isDefault: boolean }> }, audiences?: { nodes: Array<{ id: string, audienceId: string, name: string }> } };
+export type EditorChoicesQuery = { mergePolicies?: { nodes: Array<{ id: string, mergePolicyId: string, name: string, isDefault: boolean }> } };
 
 export type CreatePreviewMutationVariables = Exact<{
   input: CreatePreviewInput;
@@ -1256,11 +1255,13 @@ export type TriggerScheduleMutation = { triggerSchedule: { job:
     > } };
 
 export type AudienceChoicesQueryVariables = Exact<{
+  first: number;
+  filter?: AudienceFilter | null | undefined;
   readAudiences?: boolean;
 }>;
 
 
-export type AudienceChoicesQuery = { audiences?: { nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType, lifecycleState: LifecycleState }> } };
+export type AudienceChoicesQuery = { audiences?: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string }> } };
 
 export type ExportTargetsQueryVariables = Exact<{
   readDatasets?: boolean;
@@ -2182,20 +2183,13 @@ export const FieldValuesDocument = gql`
 }
     ` as unknown as DocumentNode<FieldValuesQuery, FieldValuesQueryVariables>;
 export const EditorChoicesDocument = gql`
-    query EditorChoices($readAudiences: Boolean! = true, $readMergePolicies: Boolean! = true) {
+    query EditorChoices($readMergePolicies: Boolean! = true) {
   mergePolicies(first: 100) @include(if: $readMergePolicies) {
     nodes {
       id
       mergePolicyId
       name
       isDefault
-    }
-  }
-  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) @include(if: $readAudiences) {
-    nodes {
-      id
-      audienceId
-      name
     }
   }
 }
@@ -2810,14 +2804,17 @@ export const TriggerScheduleDocument = gql`
     ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<TriggerScheduleMutation, TriggerScheduleMutationVariables>;
 export const AudienceChoicesDocument = gql`
-    query AudienceChoices($readAudiences: Boolean! = true) {
-  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) @include(if: $readAudiences) {
+    query AudienceChoices($first: Int!, $filter: AudienceFilter, $readAudiences: Boolean! = true) {
+  audiences(
+    first: $first
+    filter: $filter
+    orderBy: {field: NAME, direction: ASC}
+  ) @include(if: $readAudiences) {
+    totalCount
     nodes {
       id
       audienceId
       name
-      type
-      lifecycleState
     }
   }
 }

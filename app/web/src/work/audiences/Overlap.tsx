@@ -2,13 +2,13 @@
 import { useNavigate, useSearch } from '@tanstack/react-router';
 
 import { useData } from '../api/hooks';
-import { AudienceChoicesDocument, AudienceNamesDocument, OverlapDocument } from '../api/operations';
+import { AudienceNamesDocument, OverlapDocument } from '../api/operations';
 import { useMay } from '../api/permissions';
-import { ActionMenu, Button } from '../ui/controls';
+import { Button } from '../ui/controls';
 import { clipped, count, isolated, percent, plural } from '../ui/format';
-import { Icon } from '../ui/icons';
 import { Empty, Failure, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
+import { AudienceBox } from './Choice';
 
 const OTHERS = 7;
 const CELLS = 24;
@@ -24,7 +24,6 @@ export function AudienceOverlap() {
   const audience = useAudience().data?.audience;
   const search = useSearch({ from: '/audiences/$id/overlap' });
   const navigate = useNavigate({ from: '/audiences/$id/overlap' });
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes ?? [];
   const ids = [...new Set(search.with?.split(' ').filter((id) => id !== '' && id !== audience?.id))];
   const asked = ids.slice(0, OTHERS);
   const { data, loading, stale, error, again } = useData(AudienceNamesDocument, { ids: asked }, { pause: asked.length === 0 });
@@ -34,7 +33,6 @@ export function AudienceOverlap() {
   const others = asked.length === 0 ? [] : (data?.nodes ?? []).flatMap((node) => (node?.__typename === 'Audience' ? [node] : []));
   const lost = loading || stale ? [] : asked.filter((id) => !others.some((other) => other.id === id));
   const change = (next: string[]) => void navigate({ search: { with: next.join(' ') || undefined }, replace: true });
-  const rest = choices.filter((each) => each.id !== audience.id && !ids.includes(each.id));
   return (
     <div className="stack">
       <div className="row">
@@ -45,9 +43,7 @@ export function AudienceOverlap() {
             <button type="button" aria-label={`Remove ${other.name}`} onClick={() => change(ids.filter((id) => id !== other.id))}>✕</button>
           </span>
         ))}
-        {ids.length < OTHERS && rest.length > 0 && (
-          <ActionMenu label="Compare with" actions={rest.map((each) => ({ id: each.id, label: each.name, act: () => change([...ids, each.id]) }))} button={<Button small><Icon name="plus" size={14} /> Compare with</Button>} />
-        )}
+        {ids.length < OTHERS && <AudienceBox key={ids.length} label="Compare with" without={[audience.id, ...ids]} onChange={({ id }) => change([...ids, id])} />}
       </div>
       {lost.length > 0 && (
         <div className="note warn row" role="status">

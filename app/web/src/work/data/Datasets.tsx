@@ -4,7 +4,7 @@ import { useState } from 'react';
 
 import { useAct, useData } from '../api/hooks';
 import { CreateDatasetDocument, DatasetsDocument, type DatasetKind } from '../api/operations';
-import { Button, Dialog, Field, Select } from '../ui/controls';
+import { Button, Field, FormDialog, Select } from '../ui/controls';
 import { count, Time, words } from '../ui/format';
 import { Empty, Failure, Head, Skeleton } from '../ui/pieces';
 
@@ -57,28 +57,21 @@ function NewDataset({ onClose }: { onClose: () => void }) {
   const [column, setColumn] = useState('');
   const [namespace, setNamespace] = useState('');
   const [time, setTime] = useState('timestamp');
-  const [problem, setProblem] = useState<string>();
   const identified = kind !== 'EXPORT';
   const create = async () => {
-    try {
-      const { createDataset } = await act(CreateDatasetDocument, {
-        input: {
-          name: name.trim(),
-          kind,
-          primaryIdentity: identified ? { column: column.trim(), namespace: namespace.trim() } : undefined,
-          timestampColumn: kind === 'EVENT' ? time.trim() : undefined,
-        },
-      });
-      void navigate({ to: '/data/$id', params: { id: createDataset.dataset!.datasetId } });
-    } catch (error) {
-      setProblem((error as Error).message);
-    }
+    const { createDataset } = await act(CreateDatasetDocument, {
+      input: {
+        name: name.trim(),
+        kind,
+        primaryIdentity: identified ? { column: column.trim(), namespace: namespace.trim() } : undefined,
+        timestampColumn: kind === 'EVENT' ? time.trim() : undefined,
+      },
+    });
+    void navigate({ to: '/data/$id', params: { id: createDataset.dataset!.datasetId } });
   };
-  const whole = name.trim() && (!identified || (column.trim() && namespace.trim())) && (kind !== 'EVENT' || time.trim());
+  const filled = [name, ...(identified ? [column, namespace] : []), ...(kind === 'EVENT' ? [time] : [])];
   return (
-    <Dialog title="New dataset" open onClose={onClose}>
-      <div className="stack">
-        {problem && <div className="note" role="alert">{problem}</div>}
+    <FormDialog title="New dataset" open onClose={onClose} verb="Create dataset" act={create} ready={filled.every((text) => text.trim() !== '')}>
         <Field label="Name" value={name} onChange={setName} required autoFocus />
         <Select shown label="Kind" hint={KINDS[kind].about} options={(Object.keys(KINDS) as DatasetKind[]).map((id) => ({ id, label: KINDS[id].label, detail: words(id) }))} value={kind} onChange={(next) => setKind(next as DatasetKind)} />
         {identified && (
@@ -88,11 +81,6 @@ function NewDataset({ onClose }: { onClose: () => void }) {
           </>
         )}
         {kind === 'EVENT' && <Field label="Time column" hint="When it happened; becomes `timestamp`" value={time} onChange={setTime} required />}
-      </div>
-      <div className="foot">
-        <Button onPress={onClose}>Cancel</Button>
-        <Button kind="primary" onPress={create} isDisabled={!whole}>Create dataset</Button>
-      </div>
-    </Dialog>
+    </FormDialog>
   );
 }

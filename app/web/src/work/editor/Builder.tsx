@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from 'react';
 import { useClient } from 'urql';
 
 import { ConvertExpressionDocument } from '../api/operations';
+import { useMay } from '../api/permissions';
 import { ActionMenu, Button, Select } from '../ui/controls';
 import { Icon } from '../ui/icons';
 import type { Catalogue } from './catalogue';
@@ -17,10 +18,11 @@ interface BuilderProps {
   expression: string;
   onChange: (expression: string) => void;
   catalogue: Catalogue;
-  segments: Choices['segments'];
+  /** Id of the audience that is edited. */
+  self?: string;
 }
 
-export function Builder({ expression, onChange, catalogue, segments }: BuilderProps) {
+export function Builder({ expression, onChange, catalogue, self }: BuilderProps) {
   const client = useClient();
   const [root, setRoot] = useState<Group>(EMPTY);
   const [beyond, setBeyond] = useState<string>();
@@ -65,7 +67,7 @@ export function Builder({ expression, onChange, catalogue, segments }: BuilderPr
       </div>
     );
   }
-  return <GroupBox group={root} onChange={change} choices={{ catalogue, segments }} />;
+  return <GroupBox group={root} onChange={change} choices={{ catalogue, self }} />;
 }
 
 interface Part<C> {
@@ -97,20 +99,33 @@ interface GroupBoxProps {
 }
 
 function GroupBox({ group, onChange, choices, inner }: GroupBoxProps) {
+  const may = useMay();
+  const box = useRef<HTMLDivElement>(null);
+  const added = useRef(false);
+  // Who adds a condition goes on in it.
+  useEffect(() => {
+    if (!added.current) return;
+    added.current = false;
+    const last = [...(box.current?.children ?? [])].at(-2);
+    last?.querySelector('button')?.focus();
+  }, [group.items.length]);
   const put = (index: number, item: Condition) => onChange({ ...group, items: group.items.map((old, place) => (place === index ? item : old)) });
   const remove = (index: number) => onChange({ ...group, items: group.items.filter((_, place) => place !== index) });
-  const add = (item: Condition) => onChange({ ...group, items: [...group.items, item] });
+  const add = (item: Condition) => {
+    added.current = true;
+    onChange({ ...group, items: [...group.items, item] });
+  };
   const event = choices.catalogue.event[0];
   const firstTest = () => newTest(choices.catalogue.event.find((field) => field.path === 'eventType') ?? event);
   const actions = [
     { id: 'test', label: 'An attribute', icon: 'person' as const, act: () => add(newTest(undefined)) },
     { id: 'events', label: 'Events: how many, how much', icon: 'data' as const, disabled: !event, act: () => add({ kind: 'events', not: false, where: [firstTest()], measure: 'count', operator: '>=', value: '1' }) },
     { id: 'sequence', label: 'A sequence of events', icon: 'right' as const, disabled: !event, act: () => add({ kind: 'sequence', not: false, steps: [{ where: [firstTest()] }, { where: [firstTest()], within: { count: '7', unit: 'day' } }] }) },
-    { id: 'segment', label: 'Another audience', icon: 'audience' as const, disabled: choices.segments.length === 0, act: () => add({ kind: 'segment', not: false, id: '' }) },
+    { id: 'segment', label: 'Another audience', icon: 'audience' as const, disabled: !may('audiences:read'), act: () => add({ kind: 'segment', not: false, id: '' }) },
     { id: 'group', label: 'A group', icon: 'folder' as const, act: () => add({ kind: 'group', not: false, all: !group.all, items: [newTest(undefined)] }) },
   ];
   return (
-    <div className="group" role="group" aria-label={group.all ? 'All of these' : 'Any of these'}>
+    <div ref={box} className="group" role="group" aria-label={group.all ? 'All of these' : 'Any of these'}>
       <div className="row tight">
         <Select
           label="How the conditions are joined"

@@ -107,7 +107,6 @@ function Editor({ audience }: { audience?: Stored }) {
   const { save, problems, clash, busy, done } = useSave(draft, read);
   const leaving = useUnsaved(!done && JSON.stringify(draft) !== JSON.stringify(draftOf(read)));
   const ready = draft.name.trim() !== '' && Boolean(current?.ok) && !busy;
-  const segments = choices?.audiences?.nodes.filter((each) => each.id !== audience?.id) ?? [];
   return (
     <div className="page">
       <Head
@@ -141,7 +140,7 @@ function Editor({ audience }: { audience?: Stored }) {
           </section>
           <section className="card stack" aria-label="Builder">
             <h2>Who is in it</h2>
-            <Builder expression={draft.expression} onChange={(expression) => change({ expression })} catalogue={catalogue} segments={segments} />
+            <Builder expression={draft.expression} onChange={(expression) => change({ expression })} catalogue={catalogue} self={audience?.id} />
           </section>
           <section className="card stack" aria-label="Expression">
             <div className="row">

@@ -2,6 +2,7 @@
 import { useState, type ReactNode } from 'react';
 import { Button as AriaButton, ComboBox, Input, ListBox, ListBoxItem, Popover } from 'react-aria-components';
 
+import { AudienceBox } from '../audiences/Choice';
 import { Button, Select } from '../ui/controls';
 import { plural } from '../ui/format';
 import { Icon } from '../ui/icons';
@@ -27,7 +28,8 @@ import {
 
 export interface Choices {
   catalogue: Catalogue;
-  segments: { audienceId: string; name: string }[];
+  /** Id of the audience that is edited: it cannot refer to itself. */
+  self?: string;
 }
 
 export function newTest(field: CatalogueField | undefined): Test {
@@ -234,12 +236,10 @@ export function SequenceRow({ sequence, onChange, choices }: { sequence: Sequenc
 }
 
 export function SegmentRow({ segment, onChange, choices }: { segment: Segment; onChange: (next: Condition) => void; choices: Choices }) {
-  const options = choices.segments.map((each) => ({ id: each.audienceId, label: each.name }));
-  if (segment.id && !options.some((option) => option.id === segment.id)) options.push({ id: segment.id, label: segment.id });
   return (
     <>
       <span>in the audience</span>
-      <Select label="Audience" options={options} value={segment.id || null} onChange={(id) => onChange({ ...segment, id })} />
+      <AudienceBox label="Audience" value={segment.id} without={choices.self ? [choices.self] : []} onChange={({ audienceId }) => onChange({ ...segment, id: audienceId })} />
     </>
   );
 }

@@ -1,7 +1,8 @@
 // What an export writes, as a form: whose, which attributes, into which dataset. For one export and for a schedule.
 import { useAct, useData } from '../api/hooks';
-import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput, type ExportFilterInput, type ExportSegmentInput, type ScheduleRowFragment } from '../api/operations';
+import { CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput, type ExportFilterInput, type ExportSegmentInput, type ScheduleRowFragment } from '../api/operations';
 import { useMayDo } from '../api/permissions';
+import { AudienceChecks } from '../audiences/Choice';
 import { Checkbox, Field, Select } from '../ui/controls';
 import { Withheld } from '../ui/pieces';
 
@@ -76,7 +77,6 @@ export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm
 }
 
 export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (form: ExportForm) => void }) {
-  const choices = useData(AudienceChoicesDocument, {}).data;
   const targets = useData(ExportTargetsDocument, {}).data;
   const mayCreate = useMayDo()(CreateDatasetDocument);
   const change = (part: Partial<ExportForm>) => onChange({ ...form, ...part });
@@ -85,12 +85,7 @@ export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (
     <>
       <div>
         <span className="label">Members of (everybody when none is chosen)</span>
-        <div className="choices" role="group" aria-label="Audiences">
-          {choices && !choices.audiences && <Withheld needs={['audiences:read']} />}
-          {choices?.audiences?.nodes.map(({ id, name }) => (
-            <Checkbox key={id} isSelected={form.audiences.includes(id)} onChange={(on) => change({ audiences: on ? [...form.audiences, id] : form.audiences.filter((other) => other !== id) })}>{name}</Checkbox>
-          ))}
-        </div>
+        <AudienceChecks chosen={form.audiences} onChange={(audiences) => change({ audiences })} />
       </div>
       <Select shown label="Into" options={[...(mayCreate ? [{ id: NEW, label: 'A new dataset' }] : []), ...existing]} value={form.target === NEW && !mayCreate ? null : form.target} onChange={(target) => change({ target })} />
       {targets && !targets.datasets && <Withheld needs={['datasets:read']} />}

@@ -1,9 +1,10 @@
 // Create or change a schedule: how often, at what time, and which audiences it evaluates or what it exports.
 import { useState } from 'react';
 
-import { useAct, useData } from '../api/hooks';
-import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment, type ScheduleType } from '../api/operations';
-import { Button, Checkbox, Dialog, Field, Select } from '../ui/controls';
+import { useAct } from '../api/hooks';
+import { CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment, type ScheduleType } from '../api/operations';
+import { AudienceChecks } from '../audiences/Choice';
+import { Checkbox, Field, FormDialog, Select } from '../ui/controls';
 import { Withheld } from '../ui/pieces';
 import { say } from '../ui/toasts';
 import { emptyExport, exportForm, ExportFields, isComplete, useExportInput } from './ExportFields';
@@ -52,7 +53,6 @@ function withheldOf({ export: spec, allAudiences, audiences }: ScheduleRowFragme
 
 export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFragment; onClose: () => void }) {
   const act = useAct();
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
   const inputOf = useExportInput();
   const [kind, setKind] = useState<ScheduleType>(schedule?.type ?? 'BATCH_SEGMENTATION');
   const [exported, setExported] = useState(() => (schedule?.export ? exportForm(schedule.export) : emptyExport()));
@@ -60,26 +60,19 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
   const [when, setWhen] = useState(() => timing(schedule?.cronExpression));
   const [every, setEvery] = useState(schedule?.allAudiences ?? true);
   const [chosen, setChosen] = useState<string[]>(schedule?.audiences?.nodes.map((audience) => audience.id) ?? []);
-  const [problem, setProblem] = useState<string>();
   const evaluates = kind !== 'EXPORT';
   const withheld = schedule ? withheldOf(schedule) : [];
   const complete = name.trim() !== '' && (withheld.length > 0 || (evaluates ? every || chosen.length > 0 : isComplete(exported)));
   const save = async () => {
-    try {
-      const what = withheld.length > 0 ? {} : !evaluates ? { export: await inputOf(exported, setExported) } : every ? { allAudiences: true } : { audienceIds: chosen };
-      const shared = { name: name.trim(), cronExpression: cronOf(when), ...what };
-      if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
-      else await act(CreateScheduleDocument, { input: { ...shared, type: kind, state: 'ACTIVE' } });
-      say(schedule ? 'Saved.' : `${shared.name} is active.`);
-      onClose();
-    } catch (error) {
-      setProblem((error as Error).message);
-    }
+    const what = withheld.length > 0 ? {} : !evaluates ? { export: await inputOf(exported, setExported) } : every ? { allAudiences: true } : { audienceIds: chosen };
+    const shared = { name: name.trim(), cronExpression: cronOf(when), ...what };
+    if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
+    else await act(CreateScheduleDocument, { input: { ...shared, type: kind, state: 'ACTIVE' } });
+    say(schedule ? 'Saved.' : `${shared.name} is active.`);
+    onClose();
   };
   return (
-    <Dialog title={schedule ? `Edit ${schedule.name}` : 'New schedule'} open onClose={onClose}>
-      <div className="stack">
-        {problem && <div className="note" role="alert">{problem}</div>}
+    <FormDialog title={schedule ? `Edit ${schedule.name}` : 'New schedule'} open onClose={onClose} verb={schedule ? 'Save' : 'Create schedule'} act={save} ready={complete}>
         <Field label="Name" value={name} onChange={setName} required autoFocus />
         {!schedule && <Select shown label="What it does" options={KINDS} value={kind} onChange={(next) => setKind(next as ScheduleType)} />}
         <div className="row" style={{ alignItems: 'flex-end' }}>
@@ -90,18 +83,7 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
         {withheld.length > 0 && <Withheld needs={withheld} />}
         {withheld.length === 0 && !evaluates && <ExportFields form={exported} onChange={setExported} />}
         {withheld.length === 0 && evaluates && <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>}
-        {withheld.length === 0 && evaluates && !every && (
-          <div className="choices" role="group" aria-label="Audiences">
-            {choices.map((each) => (
-              <Checkbox key={each.id} isSelected={chosen.includes(each.id)} onChange={(on) => setChosen(on ? [...chosen, each.id] : chosen.filter((id) => id !== each.id))}>{each.name}</Checkbox>
-            ))}
-          </div>
-        )}
-      </div>
-      <div className="foot">
-        <Button onPress={onClose}>Cancel</Button>
-        <Button kind="primary" onPress={save} isDisabled={!complete}>{schedule ? 'Save' : 'Create schedule'}</Button>
-      </div>
-    </Dialog>
+        {withheld.length === 0 && evaluates && !every && <AudienceChecks computed chosen={chosen} onChange={setChosen} />}
+    </FormDialog>
   );
 }

@@ -3,10 +3,10 @@ import { Link, useNavigate, useParams, useSearch } from '@tanstack/react-router'
 import { useState, type ReactNode } from 'react';
 
 import { useData } from '../api/hooks';
-import { AudienceChoicesDocument, PersonDocument, PersonEventsDocument } from '../api/operations';
+import { PersonDocument, PersonEventsDocument } from '../api/operations';
 import { audiencePath } from '../audiences/address';
+import { AudienceBox } from '../audiences/Choice';
 import { Why, type IdentityOf } from '../insight/Why';
-import { Select } from '../ui/controls';
 import { count, plural, Time, value, words } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton, Withheld } from '../ui/pieces';
 import { Erase } from './Erase';
@@ -66,11 +66,10 @@ export function PersonPage() {
 function Explained({ identity }: { identity: IdentityOf }) {
   const { why } = useSearch({ from: '/people/$id' });
   const navigate = useNavigate({ from: '/people/$id' });
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
   return (
     <section className="card stack" aria-label="Why">
       <h2>Why in an audience, or not</h2>
-      <Select label="Audience" placeholder="Choose an audience" options={choices.map((each) => ({ id: each.audienceId, label: each.name }))} value={why ?? null} onChange={(id) => void navigate({ search: { why: id }, replace: true })} />
+      <AudienceBox label="Audience" placeholder="Choose an audience" computed value={why} onChange={({ audienceId }) => void navigate({ search: { why: audienceId }, replace: true })} />
       {why && <Why identity={{ namespace: identity.namespace, id: identity.id }} people={{ audienceId: why }} />}
     </section>
   );

@@ -104,6 +104,8 @@ export function Search(props: { label: string; value: string; onChange: (value: 
       aria-label={props.label}
       value={props.value}
       onChange={props.onChange}
+      // It finds while one types: Enter sends no form around it.
+      onSubmit={() => undefined}
       className="search"
     >
       <Icon name="search" />
@@ -224,25 +226,25 @@ export function Dialog({ title, open, onClose, children, wide }: DialogProps) {
   );
 }
 
-interface ConfirmProps {
-  title: string;
-  open: boolean;
-  onClose: () => void;
+interface FormDialogProps extends DialogProps {
   verb: string;
   act: () => Promise<void>;
-  children: ReactNode;
+  /** Whether the form can be sent. */
+  ready?: boolean;
+  cancel?: string;
+  kind?: 'primary' | 'danger';
 }
 
-/** Asks before something that cannot be undone. */
-export function Confirm({ title, open, onClose, verb, act, children }: ConfirmProps) {
+/** A form that Enter sends, once; what the server refuses is said above the fields. */
+export function FormDialog({ verb, act, ready = true, cancel = 'Cancel', kind = 'primary', children, ...dialog }: FormDialogProps) {
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<string>();
-  const run = async () => {
+  const send = async () => {
+    if (busy || !ready) return;
     setBusy(true);
     setProblem(undefined);
     try {
       await act();
-      onClose();
     } catch (error) {
       setProblem((error as Error).message);
     } finally {
@@ -250,15 +252,26 @@ export function Confirm({ title, open, onClose, verb, act, children }: ConfirmPr
     }
   };
   return (
-    <Dialog title={title} open={open} onClose={onClose}>
-      <div className="stack">
-        <div className="muted">{children}</div>
-        {problem && <div className="note" role="alert">{problem}</div>}
-      </div>
-      <div className="foot">
-        <Button onPress={onClose}>Keep it</Button>
-        <Button kind="danger" onPress={run} isDisabled={busy}>{verb}</Button>
-      </div>
+    <Dialog {...dialog}>
+      <form noValidate onSubmit={(event) => { event.preventDefault(); void send(); }}>
+        <div className="stack">
+          {problem && <div className="note" role="alert">{problem}</div>}
+          {children}
+        </div>
+        <div className="foot">
+          <Button onPress={dialog.onClose}>{cancel}</Button>
+          <Button type="submit" kind={kind} isDisabled={busy || !ready}>{verb}</Button>
+        </div>
+      </form>
     </Dialog>
+  );
+}
+
+/** Asks before something that cannot be undone. */
+export function Confirm({ act, onClose, children, ...dialog }: Omit<FormDialogProps, 'ready' | 'cancel' | 'kind'>) {
+  return (
+    <FormDialog {...dialog} onClose={onClose} kind="danger" cancel="Keep it" act={async () => { await act(); onClose(); }}>
+      <div className="muted">{children}</div>
+    </FormDialog>
   );
 }
