@@ -72,6 +72,20 @@ async def test_fields_with_any_name_are_shown_ordered_and_counted(
         await expect(page.get_by_role("region", name="`first name`")).to_contain_text("From Ann to Bob.")
 
 
+async def test_an_expression_names_the_audiences_to_which_it_refers(
+    running_server: RunningServer, browser: Browser
+) -> None:
+    url, gateway = running_server.url, Gateway(running_server.url, "edges-refers")
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.csv", PEOPLE, "CSV")
+    first, second = gateway.define("שלום", "customer.isNotNull()"), gateway.define("Named", 'customer = "001"')
+    both = gateway.define("Both", f'inSegment("{first}") and inSegment("{second}")')
+    async with watched(browser, url, "edges-refers") as seen:
+        await seen.go(f"{url}/audiences/{both}")
+        await expect(seen.page.get_by_text("Refers to Named, שלום.")).to_be_visible()
+        await seen.page.get_by_role("link", name="Named").click()
+        await expect(seen.page.get_by_role("heading", name="Named")).to_be_visible()
+
+
 async def test_of_two_who_edit_an_audience_the_second_chooses(running_server: RunningServer, browser: Browser) -> None:
     url, gateway = running_server.url, Gateway(running_server.url, "edges-two")
     gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.csv", PEOPLE, "CSV")
@@ -245,8 +259,9 @@ async def test_what_is_written_outlives_the_audience_that_somebody_else_deletes(
 async def test_what_is_written_outlives_the_key_of_who_writes(running_server: RunningServer, browser: Browser) -> None:
     url, gateway = running_server.url, Gateway(running_server.url, "edges-key")
     audience = gateway.define("Kept", "xEvent.count() = 1")
+    others = gateway.query(keys := "{ apiKeys { nodes { id } } }")["apiKeys"]["nodes"]
     first = gateway.create_key("read", "write")
-    (key,) = gateway.query("{ apiKeys { nodes { id } } }")["apiKeys"]["nodes"]
+    (key,) = (each for each in gateway.query(keys)["apiKeys"]["nodes"] if each not in others)
     second = gateway.create_key("read", "write")
     async with workplace(browser, "edges-key", key=first) as seen:  # a refused key is a 401, noted on the console
         page, description = seen.page, seen.page.get_by_label("Description")

@@ -1261,7 +1261,7 @@ export type AudienceChoicesQueryVariables = Exact<{
 }>;
 
 
-export type AudienceChoicesQuery = { audiences?: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string }> } };
+export type AudienceChoicesQuery = { audiences?: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType }> } };
 
 export type ExportTargetsQueryVariables = Exact<{
   readDatasets?: boolean;
@@ -2815,6 +2815,7 @@ export const AudienceChoicesDocument = gql`
       id
       audienceId
       name
+      type
     }
   }
 }

@@ -1,8 +1,11 @@
 // The overview of an audience: its size, its expression and its settings.
 import { Link } from '@tanstack/react-router';
 
+import { useData } from '../api/hooks';
+import { AudienceChoicesDocument } from '../api/operations';
 import { count, percent, Time, words } from '../ui/format';
 import { Bars, Figure, Withheld } from '../ui/pieces';
+import { audiencePath } from './address';
 import { useAudience } from './Audience';
 
 export function AudienceAbout() {
@@ -27,6 +30,7 @@ export function AudienceAbout() {
               <span className="badge">version {definition.version}</span>
             </div>
             <pre className="code" tabIndex={0}>{definition.expression}</pre>
+            <Referred expression={definition.expression} />
             {definition.streamingEligibility && !definition.streamingEligibility.eligible && (
               <p className="faint" style={{ marginTop: 8 }}>Evaluated by jobs only: {definition.streamingEligibility.reasons.join('; ')}.</p>
             )}
@@ -66,5 +70,18 @@ export function AudienceAbout() {
         </dl>
       </aside>
     </div>
+  );
+}
+
+/** The names of the audiences to which an expression refers by their ids. */
+function Referred({ expression }: { expression: string }) {
+  const ids = [...new Set([...expression.matchAll(/\binSegment\("([^"\\]+)"\)/g)].map(([, id]) => id))];
+  const { data } = useData(AudienceChoicesDocument, { first: ids.length, filter: { audienceId: { in: ids } } }, { pause: ids.length === 0 });
+  const referred = data?.audiences?.nodes ?? [];
+  if (referred.length === 0) return null;
+  return (
+    <p className="muted" style={{ marginTop: 8 }}>
+      Refers to {referred.map((audience, index) => <span key={audience.id}>{index > 0 && ', '}<Link to={audiencePath(audience) as never} title={audience.audienceId}><bdi>{audience.name}</bdi></Link></span>)}.
+    </p>
   );
 }

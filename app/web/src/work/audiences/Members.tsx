@@ -96,7 +96,7 @@ export function AudienceMembers() {
               <tbody>
                 {members.nodes.map((member) => (
                   <tr key={member.profile.id}>
-                    <td className="mono"><Link to="/people/$id" params={{ id: member.profile.profileId }}>{member.profile.profileId}</Link></td>
+                    <td className="mono clip"><Link to="/people/$id" params={{ id: member.profile.profileId }}>{member.profile.profileId}</Link></td>
                     {columns.map((path) => <td key={path} className="clip">{value(at(member.profile.attributes, path))}</td>)}
                     <td className="muted">{words(member.status)}</td>
                     <td className="fit muted"><Time at={member.lastQualificationTime} /></td>

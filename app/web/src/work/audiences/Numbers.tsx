@@ -129,6 +129,7 @@ function Answers({ id, chosen, remove }: { id: string; chosen: string[]; remove:
 
 function Answer({ statistics, remove }: { statistics: FieldStatistics; remove: () => void }) {
   const { expression, error, average, quartiles, sum, minimum, maximum, histogram } = statistics;
+  const ranges = histogram.some((bucket) => bucket.high !== null);
   return (
     <section className="card stack" aria-label={expression}>
       <div className="row">
@@ -148,7 +149,11 @@ function Answer({ statistics, remove }: { statistics: FieldStatistics; remove: (
             {quartiles.length === 3 && <>; half of them between {rounded(quartiles[0])} and {rounded(quartiles[2])}</>}
             {sum !== null && <>; {rounded(sum)} together</>}.
           </p>
-          {histogram.length > 0 && (histogram.some((bucket) => bucket.high !== null) ? <Histogram name={expression} buckets={histogram.map((bucket) => ({ low: value(bucket.low), high: value(bucket.high), count: bucket.count }))} /> : <Bars total={Math.max(1, statistics.count)} items={histogram.map((bucket) => ({ key: value(bucket.low), name: value(bucket.low), count: bucket.count }))} />)}
+          {statistics.distinct === statistics.count && statistics.distinct > histogram.length && !ranges ? <p className="muted">Each has a different value.</p> : ranges ? (
+            <Histogram name={expression} buckets={histogram.map((bucket) => ({ low: bound(bucket.low), high: bound(bucket.high), count: bucket.count }))} />
+          ) : histogram.length > 0 && (
+            <Bars total={Math.max(1, statistics.count)} items={histogram.map((bucket) => ({ key: value(bucket.low), name: value(bucket.low), count: bucket.count }))} />
+          )}
         </>
       )}
     </section>
@@ -156,3 +161,6 @@ function Answer({ statistics, remove }: { statistics: FieldStatistics; remove: (
 }
 
 const rounded = (number: number) => number.toLocaleString('en', { maximumSignificantDigits: Math.max(6, Math.trunc(Math.abs(number)).toString().length) });
+
+/** Of a range that was computed, whose last digits say nothing. */
+const bound = (item: unknown) => (typeof item === 'number' ? rounded(item) : value(item));

@@ -60,7 +60,7 @@ function FieldRow({ field, statistics, counting }: { field: Field; statistics: S
   const unique = statistics && statistics.filled > 1 && statistics.distinct === statistics.filled;
   return (
     <tr>
-      <td className="mono">{field.path}</td>
+      <td className="mono clip">{field.path}</td>
       <td className="muted middle">{field.type}</td>
       <td className="right" title={statistics && `${count(statistics.filled)} of ${plural(statistics.rows, 'row')}`}>
         {!statistics || statistics.fillRate === null ? none : percent(statistics.fillRate)}

@@ -42,7 +42,7 @@ export function People() {
                 <tbody>
                   {people.map((person) => (
                     <tr key={person.id}>
-                      <td className="mono"><Link to="/people/$id" params={{ id: person.profileId }}>{person.profileId}</Link></td>
+                      <td className="mono clip"><Link to="/people/$id" params={{ id: person.profileId }}>{person.profileId}</Link></td>
                       {columns.map((path) => <td key={path} className="clip">{value(at(person.attributes, path))}</td>)}
                     </tr>
                   ))}

@@ -1,46 +1,14 @@
-// Numbers, times and sizes as people read them.
+// Times, values and names as people read them.
 import { useEffect, useState } from 'react';
 
-const whole = new Intl.NumberFormat('en');
-const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+import { ago, exactly } from './numbers';
+
+export * from './numbers';
+
 const moment = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
 const exact = new Intl.DateTimeFormat('en-GB', { dateStyle: 'full', timeStyle: 'long' });
-const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto', style: 'short' });
 
 export const momentOf = (at: string) => moment.format(new Date(at));
-export const count = (value: number) => whole.format(value);
-export const short = (value: number) => (Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value));
-export const percent = (value: number) =>
-  `${(value * 100).toLocaleString('en', { maximumFractionDigits: value !== 0 && Math.abs(value) < 0.1 ? 1 : 0 })}%`;
-export const plural = (value: number, one: string, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
-
-export function bytes(value: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
-  let rank = 0;
-  while (value >= 1_000 && rank < units.length - 1) {
-    value /= 1_000;
-    rank += 1;
-  }
-  return `${value < 10 && rank > 0 ? value.toFixed(1) : Math.round(value)} ${units[rank]}`;
-}
-
-export function duration(ms: number): string {
-  if (ms < 1_000) return `${Math.round(ms)} ms`;
-  if (ms < 60_000) return `${(ms / 1_000).toFixed(ms < 10_000 ? 1 : 0)} s`;
-  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
-  return `${Math.floor(ms / 3_600_000)} h ${Math.round((ms % 3_600_000) / 60_000)} min`;
-}
-
-const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
-  ['year', 31_557_600], ['month', 2_629_800], ['day', 86_400], ['hour', 3_600], ['minute', 60], ['second', 1],
-];
-
-export function ago(date: Date, now: number): string {
-  const seconds = (date.getTime() - now) / 1_000;
-  if (Math.abs(seconds) < 5) return 'just now';
-  const [unit, size] = STEPS.find(([, size]) => Math.abs(seconds) >= size) ?? STEPS[STEPS.length - 1];
-  return relative.format(Math.round(seconds / size), unit);
-}
 
 /** The time that passes, once a `period` of milliseconds. */
 export function useNow(period: number): number {
@@ -71,7 +39,7 @@ export function words(constant: string): string {
 /** A value of a profile or an event, on one line. */
 export function value(item: unknown): string {
   if (item === null || item === undefined) return '–';
-  if (typeof item === 'number') return whole.format(item);
+  if (typeof item === 'number') return exactly(item);
   if (typeof item === 'string') return item;
   if (typeof item === 'boolean') return item ? 'yes' : 'no';
   return JSON.stringify(item);
