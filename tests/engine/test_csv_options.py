@@ -520,3 +520,18 @@ def test_rows_after_the_first_thousand_decide_as_well(sandbox: Sandbox, first: s
     file.write_text("\n".join(["id;v", *(f"{row};{first}" for row in range(SAMPLE)), f"last;{later}"]))
     tried = try_out(sandbox.lake, None, PEOPLE, InputFile(file, "CSV"))
     assert (tried.row_count, tried.rejected_rows, tried.fields.fields["v"]) == (SAMPLE + 1, 0, type_)
+
+
+@pytest.mark.parametrize(("width", "said"), [(21, None), (22, "and 2 more warnings of this kind")])
+def test_warnings_about_many_columns_are_counted(sandbox: Sandbox, width: int, said: str | None) -> None:
+    names = [f"v{number}" for number in range(width)]
+    rows = [
+        ["id", *names],
+        *([str(row), *[value] * width] for row, value in enumerate(("31/12/2026", "30/12/2026", "x"))),
+    ]
+    warnings = load(sandbox, "\n".join(map(";".join, rows)), CsvOptions(delimiter=";", date_format="%d/%m/%Y")).warnings
+    assert len(warnings) == 21
+    assert [name for name, warning in zip(names, warnings, strict=False) if f'"{name}"' in warning] == (
+        names if said is None else names[:20]
+    )
+    assert said is None or warnings[-1] == said

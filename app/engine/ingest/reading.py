@@ -24,6 +24,17 @@ from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
 
+
+def _first(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The first warnings and the number of the others: a file may have one for each of thousands of columns.
+
+    >>> _first(tuple(map(str, range(1022))))[-2:]
+    ('19', 'and 1,002 more warnings of this kind')
+    """
+    more = len(warnings) - REPORTED
+    return warnings if more <= 1 else (*warnings[:REPORTED], f"and {more:,} more warnings of this kind")
+
+
 _NOT_THE_FILE = (
     duckdb.OutOfMemoryException,
     duckdb.InterruptException,
@@ -99,8 +110,8 @@ class Reading:
             raise refuse("the file has no rows")
         fields = ObjectType({name: column.type for name, column in columns.items()})
         returning = self.destination.returning.warnings(self.database, self.shape)
-        notes = (note for name, note in source.notes if name in columns)
-        warnings = (*source.warnings, *notes, *self._odd_ids(), *self._all_in_1970(columns), *returning)
+        notes = _first((*source.warnings, *(note for name, note in source.notes if name in columns)))
+        warnings = (*notes, *self._odd_ids(), *_first(tuple(self._all_in_1970(columns))), *returning)
         return Staged(fields, tables, good, rejected_rows, rejected, warnings, self._beside_fractions(columns))
 
     def _odd_ids(self) -> Iterator[str]:
