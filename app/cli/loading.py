@@ -143,14 +143,15 @@ def _report(file: OpenedFile, files: Sequence[OpenedFile], uploaded: "Uploaded")
 
 
 def _report_try(file: OpenedFile, files: Sequence[OpenedFile], tried: "DryRun") -> None:
-    from app.pql.schema import leaves
+    from app.pql.schema import leaves, numbers_alike
     from app.pql.syntax.paths import written_path
 
     duplicates = f", {tried.duplicate_rows:,} duplicates" if tried.duplicate_rows else ""
     prefix = f"{file.name}: " if len(files) > 1 else ""
     _print(f"{prefix}would load {tried.row_count:,} rows, {tried.rejected_rows:,} rejected{duplicates}; nothing stored")
     for names, type_ in leaves(tried.fields):
-        _print(f"  {written_path((*tried.above, *names))}: {type_}{' (new)' if names[0] in tried.new_fields else ''}")
+        new = " (new)" if names[0] in tried.new_fields else ""
+        _print(f"  {written_path((*tried.above, *names))}: {numbers_alike(type_)}{new}")
     _print_details(tried.rejected, tried.warnings)
 
 

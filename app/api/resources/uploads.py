@@ -20,6 +20,7 @@ from app.engine.ingest import rows as ingested
 from app.engine.ingest.formats import DETECTED, FileFormat, InputFile
 from app.engine.ingest.rows import NoGoodRows, RejectedRow
 from app.errors import ErrorCode, Refusal
+from app.pql.schema import numbers_alike
 from app.pql.syntax.paths import leaf_paths
 from app.services.datasets import deletion, uploads
 
@@ -77,7 +78,10 @@ class DryRun:
             row_count=BigInt(run.row_count),
             rejected_rows=BigInt(run.rejected_rows),
             duplicate_rows=BigInt(run.duplicate_rows),
-            fields=[DatasetField(path=path, type=str(type_)) for path, type_ in leaf_paths(run.fields, run.above)],
+            fields=[
+                DatasetField(path=path, type=str(numbers_alike(type_)))
+                for path, type_ in leaf_paths(run.fields, run.above)
+            ],
             new_fields=list(run.new_fields),
         )
 
