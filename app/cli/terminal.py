@@ -23,6 +23,7 @@ from app.errors import (
     outage,
 )
 from app.scope import Scope
+from app.services.access.identity import DEFAULT_ORGANISATION, DEFAULT_SANDBOX, tenant_name
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -37,16 +38,25 @@ REFUSALS = (
 
 console = Console(stderr=True, highlight=False)
 
-Organisation = Annotated[str, typer.Option(help="Whose data.")]
-Sandbox = Annotated[str, typer.Option(help="Sandbox of the organisation.")]
+
+def _tenant_name(parameter: typer.CallbackParam, value: str) -> str:
+    """The name of an organisation or sandbox, by the rule for headers."""
+    try:
+        return tenant_name(f"--{parameter.name}", value)
+    except Refusal as error:
+        raise typer.BadParameter(error.message) from None
+
+
+Organisation = Annotated[str, typer.Option(callback=_tenant_name, help="Whose data.")]
+Sandbox = Annotated[str, typer.Option(callback=_tenant_name, help="Sandbox of the organisation.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Tenancy:
     """The tenant that a command works on."""
 
-    organisation: Organisation = "default"
-    sandbox: Sandbox = "prod"
+    organisation: Organisation = DEFAULT_ORGANISATION
+    sandbox: Sandbox = DEFAULT_SANDBOX
 
     @property
     def scope(self) -> Scope:

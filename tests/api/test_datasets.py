@@ -57,6 +57,52 @@ async def test_a_dataset_is_created_and_found_again(api: Api) -> None:
     assert node["node"] == {"__typename": "Dataset", "id": dataset["id"]}
 
 
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ("xEvent", 'the column "xEvent" is named like a part of the profile'),
+        ("__id", 'the column "__id" begins with two underscores, which is reserved'),
+        ("__index_level_0__", 'the column "__index_level_0__" begins with two underscores, which is reserved'),
+        ("identityMap", 'the column "identityMap" holds the further identities of a row'),
+    ],
+)
+async def test_a_column_that_no_file_can_have_is_refused(api: Api, column: str, problem: str) -> None:
+    identity = {"column": column, "namespace": "crm"}
+    made = await create(api, name="a", kind="PROFILE", primaryIdentity=identity)
+    message = f"{problem}: choose another column"
+    assert made["dataset"] is None
+    assert [(error["message"], error["path"]) for error in made["errors"]] == [
+        (message, ["input", "primaryIdentity", "column"])
+    ]
+    identity["column"] = "customer"
+    made = await create(api, name="a", kind="EVENT", primaryIdentity=identity, timestampColumn=column)
+    assert [(error["message"], error["path"]) for error in made["errors"]] == [(message, ["input", "timestampColumn"])]
+
+
+async def test_a_column_cannot_hold_both_the_identity_and_the_time(api: Api) -> None:
+    identity = {"column": "customer", "namespace": "crm"}
+    made = await create(api, name="a", kind="EVENT", primaryIdentity=identity, timestampColumn="customer")
+    assert [(error["message"], error["path"]) for error in made["errors"]] == [
+        ('the column "customer" already holds the identity: name the one with the time', ["input", "timestampColumn"])
+    ]
+
+
+async def test_a_dry_run_names_types_like_the_dataset(api: Api) -> None:
+    schema = {"properties": {"m": {"type": "object", "additionalProperties": {"type": "integer"}}}}
+    identity = {"column": "customer", "namespace": "crm"}
+    made = await create(api, name="a", kind="EVENT", primaryIdentity=identity, timestampColumn="when", schema=schema)
+    dataset = made["dataset"]["datasetId"]
+    rows = (
+        b'{"customer": "1", "when": "2026-01-01", "n": 5, "ns": [1], "o": {"n": 1, "xs": [{"n": 2}]}, "m": {"k": 1}}\n'
+    )
+    tried = (await api.upload(dataset, rows, "NDJSON", dryRun=True)).json()["data"]["uploadBatch"]["dryRun"]
+    await api.upload(dataset, rows, "NDJSON")
+    found = await api.query("query ($id: ID!) { dataset(id: $id) { fields { path type } } }", id=dataset)
+    types = {field["path"]: field["type"] for field in found["dataset"]["fields"]}
+    assert {field["path"]: field["type"] for field in tried["fields"]} == types
+    assert (types["xEvent.n"], types["xEvent.ns"], types["xEvent.m"]) == ("number", "array<number>", "map<number>")
+
+
 async def test_a_taken_name_is_refused(api: Api) -> None:
     await api.dataset("purchases")
     refused = await create(
@@ -442,7 +488,7 @@ async def test_a_dry_run_stores_nothing(api: Api) -> None:
         "fields": [
             {"path": "xEvent.timestamp", "type": "timestamp"},
             {"path": "xEvent.customer", "type": "string"},
-            {"path": "xEvent.n", "type": "integer"},
+            {"path": "xEvent.n", "type": "number"},
         ],
         "newFields": ["timestamp", "customer", "n"],
     }

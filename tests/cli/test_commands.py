@@ -46,6 +46,15 @@ def test_expressions_are_tried_on_files(folder: Path) -> None:
     assert ended.returncode == 1
 
 
+@pytest.mark.parametrize("option", ["--organisation", "--sandbox"])
+def test_a_tenant_with_a_bad_name_is_refused(folder: Path, option: str) -> None:
+    for name in (" ", "x" * 129, "a\tb"):
+        ended = segmentation(folder, "dataset", "list", option, name, COLUMNS="1000")
+        assert ended.returncode == 2
+        assert "it must be 1 to 128 printable characters, or be left out" in ended.stderr
+    assert not (folder / "data").exists()
+
+
 def test_an_expression_that_fails_stops_no_other(folder: Path) -> None:
     (folder / "people.ndjson").write_text(json.dumps({"_id": "a", "xs": list(range(500))}))
     files = ("--profiles", "people.ndjson")

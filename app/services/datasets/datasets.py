@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.declared import dataset_schema, declare
+from app.engine.ingest.formats.columns import name_problem
 from app.engine.ingest.notes import rejected_rows
-from app.engine.ingest.rows import DatasetShape, RejectedRow
+from app.engine.ingest.rows import IDENTITIES, DatasetShape, RejectedRow
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.json_values import JsonValue
@@ -315,5 +316,21 @@ def refuse_misfits(new: NewDataset) -> None:
         refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
     if new.kind in {DatasetKind.AUDIENCE, DatasetKind.EXPORT} and new.timestamp_column:
         refuse(f"rows of {new.kind} datasets have no time of their own: omit it", "timestamp_column")
+    refusals += _unusable_columns(new)
     if refusals:
         raise Refusals(refusals)
+
+
+def _unusable_columns(new: NewDataset) -> list[Refusal]:
+    """Refusals of columns for the identity and the time from which no file could be loaded."""
+    refusals: list[Refusal] = []
+    for argument, name in {"identity_column": new.identity_column, "timestamp_column": new.timestamp_column}.items():
+        problem = name_problem(name or "")
+        if name == IDENTITIES:
+            problem = f'the column "{name}" holds the further identities of a row'
+        if problem is not None:
+            refusals.append(Refusal(ErrorCode.INVALID_INPUT, f"{problem}: choose another column", (argument,)))
+    if new.identity_column and new.identity_column == new.timestamp_column:
+        message = f'the column "{new.timestamp_column}" already holds the identity: name the one with the time'
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("timestamp_column",)))
+    return refusals

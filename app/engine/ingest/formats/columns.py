@@ -95,12 +95,22 @@ def check_names(names: Collection[str]) -> None:
     if len(names) > MOST_COLUMNS:
         raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
     for name in names:
-        if name == EVENTS:
-            raise refuse(f'the column "{name}" is named like a part of the profile: rename it')
-        if name.startswith("__") and not is_index(name):
-            raise refuse(f'the column "{name}" begins with two underscores, which is reserved: rename it')
-        if "\0" in name:
-            raise refuse(f"the name of the column {name!r} has a zero byte: rename it")
+        problem = None if is_index(name) else name_problem(name)
+        if problem is not None:
+            raise refuse(f"{problem}: rename it")
+
+
+def name_problem(name: str) -> str | None:
+    """Why no column can have this name; None for one that can.
+
+    >>> name_problem("__id")
+    'the column "__id" begins with two underscores, which is reserved'
+    """
+    if name == EVENTS:
+        return f'the column "{name}" is named like a part of the profile'
+    if name.startswith("__"):
+        return f'the column "{name}" begins with two underscores, which is reserved'
+    return f"the name of the column {name!r} has a zero byte" if "\0" in name else None
 
 
 def is_index(name: str) -> bool:
