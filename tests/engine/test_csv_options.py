@@ -535,3 +535,13 @@ def test_warnings_about_many_columns_are_counted(sandbox: Sandbox, width: int, s
         names if said is None else names[:20]
     )
     assert said is None or warnings[-1] == said
+
+
+def test_spaces_around_names_are_layout_in_csv_and_part_of_a_key_in_json(sandbox: Sandbox) -> None:
+    load(sandbox, 'id ,"a ", b\n1,2,3\n', CsvOptions())
+    assert types(sandbox) == {"a": "integer", "b": "integer"}
+    with pytest.raises(Refusal, match='the header names the column "a" twice'):
+        load(sandbox, "id,a, a\n1,2,3\n", CsvOptions())
+    file = sandbox.folder / "keys.ndjson"
+    file.write_text('{"id": "1", " a": 1, "a": 2}\n')
+    assert list(try_out(sandbox.lake, None, PEOPLE, InputFile(file, "NDJSON")).fields.fields) == ["id", " a", "a"]
