@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from inspect import getsource, unwrap
 from textwrap import dedent
-from typing import Any
+from typing import Any, Final
 
 from graphql import GraphQLObjectType, get_named_type
 from graphql.execution.executor import Executor
 
 from app.api.execution.from_row import Column, FromRow
 from app.api.execution.plan import FieldPlan, OperationPlan
+from app.storage.columns import StoredValues
 
 Columns = frozenset[str]
+
+_WITHOUT_CURSORS: Final = frozenset({"nodes", "totalCount", "__typename"})
+"""The fields of a connection that need no cursor."""
 
 
 class Needed:
@@ -27,13 +31,20 @@ class Needed:
         self._executor = executor
         self._plan = plan
 
-    def columns_of_page(self, field: FieldPlan) -> Columns | None:
+    def of_page(self, field: FieldPlan) -> StoredValues:
+        """What a connection needs, by the names of `PageRequest`."""
+        columns, names = self._columns(field), field.names_below
+        # A list needs one column at least, and the sort keys are as good as any.
+        cursors = names is None or bool(names - _WITHOUT_CURSORS) or columns == frozenset()
+        return {"columns": columns, "cursors": cursors, "alone": self._is_alone(field)}
+
+    def _columns(self, field: FieldPlan) -> Columns | None:
         """The columns that a connection's items need for the fields selected below it; None means all."""
         items = list(self._items(field))
         # Without a selection of items, the page still creates them.
         return _union(map(self._of_item, items)) if items else None
 
-    def is_alone(self, field: FieldPlan) -> bool:
+    def _is_alone(self, field: FieldPlan) -> bool:
         """Whether the page of this connection is all that the operation reads."""
         others = [each for each in self._plan.root.fields if each is not field and not each.typename]
         return field in self._plan.root.fields and not others and all(map(self._is_read, self._below(field)))

@@ -15,7 +15,7 @@ from app.api.execution.relation import RELATION, Relation
 
 WITH_PAGE: Final = "with_page"
 """Attribute of a function with paging arguments: converts them to the `page` of the function it wraps, as
-`with_page(arguments, columns, alone)`."""
+`with_page(arguments, columns=…, cursors=…, alone=…)`, as in `PageRequest`."""
 
 
 class Direct:

@@ -277,8 +277,7 @@ class Levels:
         try:
             converted = direct.converted(executor.schema, arguments)
             if direct.with_page is not None:
-                needed = Needed(executor, self._plan)
-                converted = direct.with_page(converted, needed.columns_of_page(field), needed.is_alone(field))
+                converted = direct.with_page(converted, **Needed(executor, self._plan).of_page(field))
         except Exception as error:
             return error
         if constant is not None and all(isinstance(each, _CONSTANT) for each in converted.values()):

@@ -57,12 +57,16 @@ def connection(description: str) -> Callable[[Resolver], Resolver]:
 
 
 def with_page(
-    arguments: Mapping[str, object], columns: frozenset[str] | None = None, alone: bool = False
+    arguments: Mapping[str, object],
+    *,
+    columns: frozenset[str] | None = None,
+    cursors: bool = True,
+    alone: bool = False,
 ) -> StoredValues:
     """Converts a connection's arguments to those of its method. Raises `Refusal`."""
     others = {name: value for name, value in arguments.items() if name not in _PAGE_ARGUMENTS}
     asked: StoredValues = {name: given(arguments.get(name)) for name in _PAGE_ARGUMENTS}
-    return {**others, "page": replace(page_request(**asked), columns=columns, alone=alone)}
+    return {**others, "page": replace(page_request(**asked), columns=columns, cursors=cursors, alone=alone)}
 
 
 def _with_page_arguments(method: Signature) -> Signature:

@@ -82,8 +82,8 @@ class Listing(Generic[T]):
         self.make: Final = make
         self.parent: Final = parent
         self._narrower: dict[frozenset[str], Listing[T]] = {}
-        self._pages: dict[tuple[bool, bool], tuple[Prepared, Prepared | None]] = {}
-        self._pages_of_parents: dict[tuple[bool, bool, str], Prepared] = {}
+        self._pages: dict[tuple[bool, bool, bool], tuple[Prepared, Prepared | None]] = {}
+        self._pages_of_parents: dict[tuple[bool, bool, bool, str], Prepared] = {}
 
     async def page(self, session: AsyncSession, tenant: Tenant, request: PageRequest) -> Slice[T]:
         """One page, with one SQL statement, or two with a cursor. Raises `Refusal` for a cursor of another list."""
@@ -91,7 +91,7 @@ class Listing(Generic[T]):
             return await self._of(request.columns).page(session, tenant, replace(request, columns=None))
         place = self._place(request)
         values = self._values(tenant, request, place)
-        shape = place is not None, request.backward
+        shape = place is not None, request.backward, request.cursors
         if shape not in self._pages:
             self._pages[shape] = self._statement(*shape)
         page, others = self._pages[shape]
@@ -106,7 +106,7 @@ class Listing(Generic[T]):
         if request.columns is not None:
             return await self._of(request.columns).pages(session, tenant, replace(request, columns=None), parents)
         place = self._place(request)
-        shape = place is not None, request.backward, dialect_of(session)
+        shape = place is not None, request.backward, request.cursors, dialect_of(session)
         if shape not in self._pages_of_parents:
             self._pages_of_parents[shape] = Prepared(self._statement_of_parents(*shape))
         values = self._values(tenant, request, place)
@@ -132,9 +132,9 @@ class Listing(Generic[T]):
             listing = self._narrower[columns] = Listing(statement, self.order, self.make, self.parent)
         return listing
 
-    def _statement(self, placed: bool, backward: bool) -> tuple[Prepared, Prepared | None]:
+    def _statement(self, placed: bool, backward: bool, cursors: bool) -> tuple[Prepared, Prepared | None]:
         """The statement of a page and, if there is a cursor, one that checks for rows on its other side."""
-        keyed = self.statement.add_columns(*self._key_columns())
+        keyed = self.statement.add_columns(*self._key_columns(cursors))
         asked = keyed.where(self._beyond(backward)) if placed else keyed
         page = asked.order_by(*self._sorting(backward)).limit(_LIMIT)
         if not placed:
@@ -142,14 +142,14 @@ class Listing(Generic[T]):
         behind = keyed.where(or_(self._beyond(not backward), self._at_place())).limit(1)
         return Prepared(page), Prepared(behind)
 
-    def _statement_of_parents(self, placed: bool, backward: bool, dialect: str) -> AnySelect:
+    def _statement_of_parents(self, placed: bool, backward: bool, cursors: bool, dialect: str) -> AnySelect:
         """A first page reads only the rows that it returns. A page after a cursor must also know whether rows precede
         the cursor, so the rows of each parent are numbered."""
         if self.parent is None:
             raise RuntimeError(f"the list {self.order.name} has no parents")
         if not placed:
             first_pages = self._lateral if dialect == "postgresql" else self._correlated
-            return first_pages(self.parent, backward)
+            return first_pages(self.parent, backward, cursors)
         number = func.row_number().over(partition_by=self.parent, order_by=self._sorting(backward))
         # All rows are numbered: if the first one is not beyond the cursor, there is a previous page.
         everything = (
@@ -166,28 +166,29 @@ class Listing(Generic[T]):
         outer = select(numbered).where(or_(in_page, numbered.c.page_number == 1))
         return outer.order_by(numbered.c.page_parent, numbered.c.page_number)
 
-    def _lateral(self, parent: ColumnElement[Any], backward: bool) -> AnySelect:
+    def _lateral(self, parent: ColumnElement[Any], backward: bool, cursors: bool) -> AnySelect:
         ids = func.unnest(_PARENTS).table_valued("id").render_derived("parents")
         keyed = self.statement.where(parent == ids.c.id).add_columns(*self._key_columns())
         rows = keyed.order_by(*self._sorting(backward)).limit(_LIMIT).lateral("page")
         keys = [
             Key(rows.c[f"page_key_{at}"], key.descending).sorted(backward) for at, key in enumerate(self.order.keys)
         ]
-        joined = select(rows, ids.c.id.label("page_parent")).select_from(ids.join(rows, true()))
+        selected = list(rows.c) if cursors else list(rows.c)[: -len(keys)]
+        joined = select(*selected, ids.c.id.label("page_parent")).select_from(ids.join(rows, true()))
         return joined.order_by(ids.c.id, *keys)
 
-    def _correlated(self, parent: ColumnElement[Any], backward: bool) -> AnySelect:
+    def _correlated(self, parent: ColumnElement[Any], backward: bool, cursors: bool) -> AnySelect:
         """For SQLite, which has no lateral joins: selects the rows whose keys are among the first of their parent."""
         ids = func.json_each(_PARENTS_AS_JSON).table_valued(column("value", String)).alias("parents")
         keys = [key.column for key in self.order.keys]
         mine = self.statement.where(parent == ids.c.value)
         first = mine.with_only_columns(*keys).order_by(*self._sorting(backward)).limit(_LIMIT).correlate(ids)
         rows = mine.where(tuple_(*keys).in_(first))
-        keyed = rows.add_columns(*self._key_columns(), ids.c.value.label("page_parent"))
+        keyed = rows.add_columns(*self._key_columns(cursors), ids.c.value.label("page_parent"))
         return keyed.order_by(ids.c.value, *self._sorting(backward))
 
-    def _key_columns(self) -> list[ColumnElement[Any]]:
-        return [key.column.label(f"page_key_{at}") for at, key in enumerate(self.order.keys)]
+    def _key_columns(self, cursors: bool = True) -> list[ColumnElement[Any]]:
+        return [key.column.label(f"page_key_{at}") for at, key in enumerate(self.order.keys)] if cursors else []
 
     def _sorting(self, backward: bool) -> list[ColumnElement[Any]]:
         return [key.sorted(backward) for key in self.order.keys]

@@ -38,6 +38,8 @@ class PageRequest:
     cursor: str | None = None
     columns: frozenset[str] | None = None
     """Those that are needed of the rows of a list in the database; None for all."""
+    cursors: bool = True
+    """Whether the cursors of a list in the database are needed; without them, its sort keys are not selected."""
     alone: bool = False
     """Whether nothing else is read together with the page, so that it may be read without a transaction."""
 
