@@ -206,7 +206,7 @@ async def connect_postgresql(dsn: str) -> asyncpg.Connection:
         while True:
             try:
                 connection = await asyncpg.connect(dsn, timeout=10)
-                _end_after_silence(connection)
+                end_after_silence(connection)
                 return connection
             except asyncpg.TooManyConnectionsError:
                 # The server's connection limit is shared with other processes, so wait for a free slot.
@@ -217,10 +217,14 @@ async def connect_postgresql(dsn: str) -> asyncpg.Connection:
         raise DatabaseAway(f"PostgreSQL does not answer: {error}") from error
 
 
-def _end_after_silence(connection: asyncpg.Connection) -> None:
-    """Without this, a statement waits a quarter of an hour for a host that vanished, and a listener for ever."""
-    used = connection._transport.get_extra_info("socket")  # asyncpg has no option for it
-    if used.family == socket.AF_UNIX:
+def end_after_silence(connection: asyncpg.Connection) -> None:
+    """Ends a connection when its host has vanished.
+
+    Without this, a statement waits a quarter of an hour for a host that vanished, and a listener for ever.
+    """
+    transport = connection._transport  # asyncpg has no option for it
+    used = transport.get_extra_info("socket")
+    if used.family == socket.AF_UNIX or transport.is_closing():  # the next statement will say that it has ended
         return
     used.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SILENCE.items():

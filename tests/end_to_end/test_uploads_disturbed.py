@@ -275,6 +275,7 @@ async def test_postgresql_goes_away_before_it_confirms(postgresql_server: str, t
                 async with server.away():
                     (tmp_path / "go").touch()
                     (error,) = (await asking)["errors"]
+                assert "batchId" in error["extensions"], error
                 batch_id = error["extensions"]["batchId"]
                 assert error["extensions"]["code"] == "UNAVAILABLE"
                 assert f"the rows of batch {batch_id} are stored" in error["message"]

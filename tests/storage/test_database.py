@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 import app.storage.tables  # noqa: F401
 from app.errors import DatabaseAway, InvalidDatabaseUrl, MigrationRefused
 from app.storage.columns import Row, columns
-from app.storage.database import Database, connect_postgresql, is_unavailable
+from app.storage.database import Database, connect_postgresql, end_after_silence, is_unavailable
 from app.storage.migrate import NEWEST
 from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetKind, DatasetRow
 from tests.support.cuttable import CuttableServer
@@ -270,4 +270,5 @@ async def test_a_connection_to_a_host_that_vanished_ends(database_url: str) -> N
         known = {name: value for name, value in wanted.items() if hasattr(socket, name)}
         set_ = {name: used.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in known}
         await connection.close()
+        end_after_silence(connection)  # one that has just been lost
     assert set_ == known
