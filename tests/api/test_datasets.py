@@ -79,6 +79,18 @@ async def test_a_column_that_no_file_can_have_is_refused(api: Api, column: str, 
     assert [(error["message"], error["path"]) for error in made["errors"]] == [(message, ["input", "timestampColumn"])]
 
 
+async def test_the_time_of_an_event_leaves_no_column_for_an_identity(api: Api) -> None:
+    identity = {"column": "timestamp", "namespace": "crm"}
+    made = await create(api, name="a", kind="EVENT", primaryIdentity=identity, timestampColumn="when")
+    assert [(error["message"], error["path"]) for error in made["errors"]] == [
+        (
+            'the time of each event becomes the column "timestamp": choose another column',
+            ["input", "primaryIdentity", "column"],
+        )
+    ]
+    assert (await create(api, name="a", kind="PROFILE", primaryIdentity=identity))["errors"] == []
+
+
 async def test_a_column_cannot_hold_both_the_identity_and_the_time(api: Api) -> None:
     identity = {"column": "customer", "namespace": "crm"}
     made = await create(api, name="a", kind="EVENT", primaryIdentity=identity, timestampColumn="customer")

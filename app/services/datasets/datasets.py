@@ -15,7 +15,7 @@ from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.formats.columns import name_problem
 from app.engine.ingest.notes import rejected_rows
-from app.engine.ingest.rows import IDENTITIES, DatasetShape, RejectedRow
+from app.engine.ingest.rows import IDENTITIES, TIMESTAMP, DatasetShape, RejectedRow
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.json_values import JsonValue
@@ -328,6 +328,8 @@ def _unusable_columns(new: NewDataset) -> list[Refusal]:
         problem = name_problem(name or "")
         if name == IDENTITIES:
             problem = f'the column "{name}" holds the further identities of a row'
+        if new.kind == DatasetKind.EVENT and argument == "identity_column" and name == TIMESTAMP:
+            problem = f'the time of each event becomes the column "{TIMESTAMP}"'
         if problem is not None:
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, f"{problem}: choose another column", (argument,)))
     if new.identity_column and new.identity_column == new.timestamp_column:
