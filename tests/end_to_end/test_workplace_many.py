@@ -1,7 +1,9 @@
 """The workplace with more audiences than a list shows: wherever some are chosen, they are found by name."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.end_to_end.conftest import RunningServer
 from tests.end_to_end.test_workplace import PEOPLE, watched
@@ -44,8 +46,23 @@ async def test_one_audience_is_chosen_among_more_than_are_listed(
     url = running_server.url
     async with watched(browser, url, "many") as seen:
         page = seen.page
+        answered = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            if "ConvertExpression" in (route.request.post_data or ""):
+                await answered.wait()
+            await route.continue_()
+
+        await page.route("**/graphql*", hold)
         await seen.go(f"{url}/audiences/{first}/edit")
-        await page.get_by_role("button", name="Add a condition").press("Enter")
+        add = page.get_by_role("button", name="Add a condition")
+        await expect(page.get_by_role("heading", name="Who is in it")).to_be_visible()
+        # Until the builder has read the expression, what is done in it would be lost, or would take its place.
+        await expect(page.locator("[inert]").get_by_role("button", name="Add a condition")).to_be_attached()
+        answered.set()
+        await expect(page.locator("[inert]")).to_have_count(0)
+        await expect(page.locator(".condition")).to_have_count(1)
+        await add.press("Enter")
         await page.get_by_role("menuitem", name="Another audience").press("Enter")
         # Who adds a condition goes on in it.
         await expect(page.locator(".condition").nth(1).get_by_role("button").first).to_be_focused()

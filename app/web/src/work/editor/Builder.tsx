@@ -12,6 +12,8 @@ import { Beyond, read } from './read';
 import { EventsRow, SegmentRow, SequenceRow, TestRow, newTest, type Choices } from './rows';
 
 const PAUSE = 250;
+/** Between two attempts to read an expression while the server is away. */
+const AWAY = 2_000;
 const EMPTY: Group = { kind: 'group', not: false, all: true, items: [] };
 
 interface BuilderProps {
@@ -26,38 +28,49 @@ export function Builder({ expression, onChange, catalogue, self }: BuilderProps)
   const client = useClient();
   const [root, setRoot] = useState<Group>(EMPTY);
   const [beyond, setBeyond] = useState<string>();
-  const own = useRef<string>(undefined);
+  /** The expression that is shown. Until another one has been read, nothing can be changed: it would be lost. */
+  const [shown, setShown] = useState<string>();
+  const begun = useRef(false);
   useEffect(() => {
-    if (expression === own.current) return;
-    if (expression.trim() === '') {
-      setRoot(EMPTY);
-      setBeyond(undefined);
-      return;
-    }
+    if (expression === shown) return;
     let old = false;
-    const timer = setTimeout(async () => {
+    let timer: ReturnType<typeof setTimeout>;
+    const show = (group: Group, problem?: string) => {
+      setRoot(group);
+      setBeyond(problem);
+      setShown(expression);
+    };
+    const convert = async () => {
+      if (expression.trim() === '') return show(EMPTY);
       const { data } = await client.query(ConvertExpressionDocument, { expression }).toPromise();
-      if (old || !data) return;
+      if (old) return;
+      if (!data) {
+        timer = setTimeout(convert, AWAY);
+        return;
+      }
       const json = data.pql.convert.expression;
-      if (json === null) return setBeyond('it does not parse yet');
+      if (json === null) return show(EMPTY, 'it does not parse yet');
       try {
-        setRoot(read(json));
-        setBeyond(undefined);
+        show(read(json));
       } catch (error) {
         if (!(error instanceof Beyond)) throw error;
-        setBeyond(error.message);
+        show(EMPTY, error.message);
       }
-    }, PAUSE);
+    };
+    // Not at each key that is typed beside it.
+    timer = setTimeout(convert, begun.current ? PAUSE : 0);
+    begun.current = true;
     return () => {
       old = true;
       clearTimeout(timer);
     };
-  }, [client, expression]);
+  }, [client, expression, shown]);
   const change = (next: Group) => {
     setRoot(next);
     if (!isWhole(next) && next.items.length > 0) return;
-    own.current = next.items.length > 0 ? write(next) : '';
-    onChange(own.current);
+    const written = next.items.length > 0 ? write(next) : '';
+    setShown(written);
+    onChange(written);
   };
   if (beyond) {
     return (
@@ -67,7 +80,7 @@ export function Builder({ expression, onChange, catalogue, self }: BuilderProps)
       </div>
     );
   }
-  return <GroupBox group={root} onChange={change} choices={{ catalogue, self }} />;
+  return <div inert={shown !== expression}><GroupBox group={root} onChange={change} choices={{ catalogue, self }} /></div>;
 }
 
 interface Part<C> {
